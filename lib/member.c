@@ -138,6 +138,11 @@ int sp_member_num(const struct sp_member *m, const char *key, double min, double
 	return number(m, key, "", min, max, out);
 }
 
+int sp_member_seconds(const struct sp_member *m, const char *key, double max, double *out)
+{
+	return number(m, key, " of seconds", 0, max, out);
+}
+
 int sp_member_time(const struct sp_member *m, const char *key, double *out)
 {
 	return number(m, key, " of seconds", 0, SP_MEMBER_TIME_MAX, out);

@@ -43,7 +43,8 @@ int sp_member_strange(const struct sp_member *m, const char *key, size_t i, cons
 /* A whole number; a real without fraction is one too, as JSON Schema has it. */
 int sp_member_int(const struct sp_member *m, const char *key, int64_t min, int64_t max, int64_t *out);
 int sp_member_num(const struct sp_member *m, const char *key, double min, double max, double *out);
-/* Seconds, 0 to SP_MEMBER_TIME_MAX. */
+/* Seconds, 0 to max; and to SP_MEMBER_TIME_MAX. */
+int sp_member_seconds(const struct sp_member *m, const char *key, double max, double *out);
 int sp_member_time(const struct sp_member *m, const char *key, double *out);
 int sp_member_bool(const struct sp_member *m, const char *key, bool *out);
 /* Any string; it may be empty. */
