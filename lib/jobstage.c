@@ -223,17 +223,19 @@ static int exit_codes(const struct sp_member *m, const char *key, int codes[16],
 	json_t *v = json_object_get(m->obj, key), *e;
 	size_t n = json_array_size(v), i;
 	int64_t c;
+	double d;
 
 	if (!v)
 		return 0;
 	if (!json_is_array(v) || n > 16)
 		return sp_member_wrong(m, key, v, "a list of at most 16 exit codes such as [77, 78]",
-			json_is_array(v) ? " of more" : "");
+			json_is_array(v) ? " of more than 16" : "");
 	*n_out = 0;
 	for (i = 0; i < n; i++) {
 		e = json_array_get(v, i);
-		c = json_is_integer(e) ? json_integer_value(e) : 0;
-		if (c < 1 || c > 255)
+		d = json_number_value(e); /* 0 for what is no number */
+		c = d >= 1 && d <= 255 ? (int64_t)d : 0;
+		if (!c || (double)c != d)
 			return sp_member_wrong_item(m, key, i, e, "an exit code from 1 to 255", "");
 		if (has_code(codes, *n_out, c) || has_code(taken, n_taken, c))
 			return sp_member_fail_item(m, key, i, "exit code %d is named twice; leave one", (int)c);
@@ -363,7 +365,7 @@ static int numbers(struct sp_job *job, struct sp_stage *s, const struct sp_membe
 	case 1:
 		s->has_retry = true;
 	}
-	if (s->check_timeout_s > 0 && !s->check)
+	if (!s->check && json_object_get(m->obj, "check_timeout_s"))
 		return sp_member_fail(m, "check_timeout_s", "there is no \"check\" it could be for; add one or take it out");
 	if (sp_jobpart_env(m, "env", &own) < 0)
 		return -1;
