@@ -18,7 +18,7 @@
 #include "now.h"
 
 #define STAMP 27           /* 2026-11-24T01:52:00.123456Z */
-#define FLUSH (256 * 1024) /* the workspace is written when it holds this much */
+#define FLUSH (512 * 1024) /* the workspace is written when it would hold more: one write for a large read of usual lines */
 #define MARK_ROOM 160      /* more than a stamp and the log's mark need */
 #define TAIL_MAX (1024 * 1024)
 
